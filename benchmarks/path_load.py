@@ -1,7 +1,8 @@
 """A closed-loop load generator for a gateway: lines ``PORT TARGET CONNECTIONS SECONDS [KIND]`` in, JSON out.
 
 Each connection sends its next request when the last response has come. Each response must be complete: status 200, all
-of its bytes, and ``umbel-completed: true``. KIND is ``tls`` (over TLS), ``gzip`` (the response must be compressed) or
+of its bytes, and ``umbel-completed: true``. A connection that the server ends with a response, as after a thousand
+requests, is replaced by a new one. KIND is ``tls`` (over TLS), ``gzip`` (the response must be compressed) or
 ``proxied`` (the response of a proxy route: without ``umbel-completed``).
 """
 
@@ -16,6 +17,7 @@ import sys
 import time
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+CLOSE = re.compile(rb"\r\nconnection: *close\r\n", re.IGNORECASE)
 COMPLETE = b"\r\numbel-completed: true\r\n"
 GZIP = b"\r\ncontent-encoding: gzip\r\n"
 MARKS = {"": (COMPLETE,), "tls": (COMPLETE,), "gzip": (COMPLETE, GZIP), "proxied": ()}
@@ -23,16 +25,24 @@ MARKS = {"": (COMPLETE,), "tls": (COMPLETE,), "gzip": (COMPLETE, GZIP), "proxied
 
 
 class Peer:
-    """One connection, and the received part of its present response."""
+    """One client with a connection, and the received part of its present response."""
 
     def __init__(self, port: int, request: bytes, kind: str, context: ssl.SSLContext) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if kind == "tls":
-            self.socket = context.wrap_socket(self.socket)
-        self._request = request
+        self._port, self._request, self._kind, self._context = port, request, kind, context
         self._marks = MARKS[kind]
         self._rest = b""
+        self.socket = self._connected()
+        self.is_last = False
+        """Whether the server ends the connection with the response that is there."""
+
+    def _connected(self) -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", self._port))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return self._context.wrap_socket(connection) if self._kind == "tls" else connection
+
+    def connect_again(self) -> None:
+        self.socket.close()
+        self.socket, self.is_last = self._connected(), False
 
     def ask(self) -> None:
         self.sent_at = time.perf_counter()
@@ -53,6 +63,7 @@ class Peer:
         self._rest = b""
         if not answer.startswith(b"HTTP/1.1 200") or any(answer.find(mark, 0, end) < 0 for mark in self._marks):
             raise SystemExit(f"no whole answer: {answer[:400]!r}")
+        self.is_last = CLOSE.search(answer, 0, end) is not None
         return True
 
 
@@ -77,6 +88,11 @@ def load(port: int, target: str, connections: int, seconds: float, kind: str = "
                 if peer.answered():
                     now = time.perf_counter()
                     latencies.append(now - peer.sent_at)
+                    if peer.is_last:
+                        del peers[number]  # Closing a socket takes it out of the epoll.
+                        peer.connect_again()
+                        peers[peer.socket.fileno()] = peer
+                        epoll.register(peer.socket.fileno(), select.EPOLLIN)
                     peer.ask()
     _finish(peers)
     latencies.sort()

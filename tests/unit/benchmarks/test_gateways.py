@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +9,6 @@ import pytest
 from click.testing import CliRunner
 
 from umbel.cli import main
-
-BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 
 # The output of wrk 4.1.0 for a server that responds 503 to a third of the requests and breaks off another third.
 TROUBLED = """\
@@ -51,32 +46,21 @@ Transfer/sec:       0.00B
 """
 
 
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Import a module of the benchmarks from their directory, and forget it after the test."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if str(BENCHMARKS) in str(getattr(sys.modules[name], "__spec__", "")):
-            del sys.modules[name]
-
-
-def test_responses_errors_and_latencies_are_parsed_from_wrks_output(bench: Any) -> None:
-    seen = bench("wrk").parsed(TROUBLED)
+def test_responses_errors_and_latencies_are_parsed_from_wrks_output(script: Any) -> None:
+    seen = script("wrk").parsed(TROUBLED)
 
     assert (seen.seconds, seen.answers, seen.bad, seen.failed) == (1.0, 248, 124, 128)
     assert seen.good == 124
     assert (seen.p50, seen.p99) == (pytest.approx(760e-6), pytest.approx(1.22))
 
 
-def test_a_server_without_responses_has_no_latency(bench: Any) -> None:
-    assert bench("wrk").parsed(SILENT) == (1.01, 0, 0, 0, None, None)
+def test_a_server_without_responses_has_no_latency(script: Any) -> None:
+    assert script("wrk").parsed(SILENT) == (1.01, 0, 0, 0, None, None)
 
 
-def test_text_that_is_not_wrks_output_is_refused(bench: Any) -> None:
+def test_text_that_is_not_wrks_output_is_refused(script: Any) -> None:
     with pytest.raises(ValueError, match="no sum of its requests: 'Usage: wrk"):
-        bench("wrk").parsed("Usage: wrk <options> <url>\n")
+        script("wrk").parsed("Usage: wrk <options> <url>\n")
 
 
 @pytest.mark.parametrize(
@@ -89,12 +73,12 @@ def test_text_that_is_not_wrks_output_is_refused(bench: Any) -> None:
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", True),
     ],
 )
-def test_the_load_generator_recognises_the_end_of_a_response(bench: Any, answer: bytes, whole: bool) -> None:
-    assert bench("burst_load").whole(answer) is whole
+def test_the_load_generator_recognises_the_end_of_a_response(script: Any, answer: bytes, whole: bool) -> None:
+    assert script("burst_load").whole(answer) is whole
 
 
-def test_the_measured_configuration_of_umbel_is_valid(bench: Any, tmp_path: Path) -> None:
-    lineup = bench("lineup")
+def test_the_measured_configuration_of_umbel_is_valid(script: Any, tmp_path: Path) -> None:
+    lineup = script("lineup")
     command = lineup.GATEWAYS[0].command(lineup.Spot(tmp_path, 8000, 9000))
     file = command[command.index("--config") + 1]
 
@@ -104,8 +88,8 @@ def test_the_measured_configuration_of_umbel_is_valid(bench: Any, tmp_path: Path
     assert "1 upstream, 3 routes, 61 calls" in result.stdout
 
 
-def test_the_report_has_bars_collapses_and_the_peers_left_out(bench: Any) -> None:
-    reports = bench("results")
+def test_the_report_has_bars_collapses_and_the_peers_left_out(script: Any) -> None:
+    reports = script("results")
     results = reports.Results(2, 3, "wrk", "nginx", 170, left_out={reports.NODE: "there is no node here"})
     rates = {
         (reports.UMBEL, 1): (4000.0, 3000.0),
@@ -136,8 +120,8 @@ def test_the_report_has_bars_collapses_and_the_peers_left_out(bench: Any) -> Non
     assert results.document()["bars"][0] == {"peer": reports.AIOHTTP, "n": 1, "bar": 3.0, "ratios": [4.0, 3.0]}
 
 
-def test_the_table_of_bars_has_the_same_figures_in_both_languages(bench: Any) -> None:
-    reports = bench("results")
+def test_the_table_of_bars_has_the_same_figures_in_both_languages(script: Any) -> None:
+    reports = script("results")
     results = reports.Results(1, 3, "wrk")
     for name, rate in ((reports.UMBEL, 800.0), (reports.NODE, 400.0), (reports.KRAKEND, 600.0)):
         results.samples[name, 10] = [reports.Sample(rate, 0.001, 0.002, 0, 0.001, 0.5)]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +10,7 @@ from click.testing import CliRunner
 
 from umbel.cli import main
 
-BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 MIB = 2**20
-
-
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Import a module of the benchmarks from their directory, and forget it after the test."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if str(BENCHMARKS) in str(getattr(sys.modules[name], "__spec__", "")):
-            del sys.modules[name]
 
 
 @pytest.mark.parametrize(
@@ -36,8 +21,8 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         ("calls", 200, "1 upstream, 5 routes, 361 calls"),
     ],
 )
-def test_the_configurations_are_valid(bench: Any, tmp_path: Path, kind: str, size: int, counted: str) -> None:
-    growth = bench("growth")
+def test_the_configurations_are_valid(script: Any, tmp_path: Path, kind: str, size: int, counted: str) -> None:
+    growth = script("growth")
     file = tmp_path / "umbel.toml"
     file.write_text(growth.configuration(growth.Step(kind, size), 9000))
 
@@ -47,8 +32,8 @@ def test_the_configurations_are_valid(bench: Any, tmp_path: Path, kind: str, siz
     assert counted in result.stdout
 
 
-def test_numbered_requests_go_round_the_paths_and_have_the_asked_fields(bench: Any) -> None:
-    load = bench("burst_load").BurstLoad(8000, "/n1/", 0, 3, 10)
+def test_numbered_requests_go_round_the_paths_and_have_the_asked_fields(script: Any) -> None:
+    load = script("burst_load").BurstLoad(8000, "/n1/", 0, 3, 10)
 
     requests = [load.request().decode().split("\r\n") for _ in range(4)]
 
@@ -58,8 +43,8 @@ def test_numbered_requests_go_round_the_paths_and_have_the_asked_fields(bench: A
     assert requests[0][-3:] == ["X-Number: 1", "", ""]
 
 
-def test_the_report_names_each_step_that_grows_worse_than_linear(bench: Any) -> None:
-    growth = bench("growth")
+def test_the_report_names_each_step_that_grows_worse_than_linear(script: Any) -> None:
+    growth = script("growth")
     results = [
         growth.Grown(growth.Step("routes", 1), [100.0, 120.0], 0, [growth.Start(1.0, 50 * MIB)]),
         growth.Grown(growth.Step("routes", 10), [110.0, 110.0], 2, [growth.Start(1.1, 600 * MIB)]),
@@ -80,8 +65,8 @@ def test_the_report_names_each_step_that_grows_worse_than_linear(bench: Any) -> 
     assert "| calls of a request | 100 | 4,800 | 0.960 | 1.200 | 48 | 0 |  |  |" in text
 
 
-def test_growth_that_is_linear_or_less_reaches_the_bars(bench: Any) -> None:
-    growth = bench("growth")
+def test_growth_that_is_linear_or_less_reaches_the_bars(script: Any) -> None:
+    growth = script("growth")
     results = [growth.Grown(growth.Step("clients", size), [4.0 * size], 0, []) for size in (16, 64)]
 
     text = growth.report(results, "nginx")

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
-
-import pytest
 
 from umbel.upstream.calls import attempt
 
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 Script = Callable[[str], ModuleType]
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Script:
-    """Import a script of the benchmarks, which import each other from their directory."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module
 
 
 def test_the_end_of_an_attempt_is_compiled_without_its_counting(script: Script) -> None:

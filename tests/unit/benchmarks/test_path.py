@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -15,13 +14,6 @@ from umbel.gateway.checks import CHECKS
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 Script = Callable[[str], ModuleType]
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Script:
-    """Import a script of the benchmarks, which import each other from their directory."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module
 
 
 def _configurations(script: Script, ca: Path) -> dict[str, tuple[str, int]]:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("server")
+def server(script: Any) -> Any:
+    return script("server")
 
 
 def _samples(server: Any) -> dict[tuple[str, int], list[Any]]:
