@@ -45,6 +45,7 @@ _LONE_SURROGATE = re.compile(
 _NO_SIGN = bytes(set(range(256)) - set(b'[]{}"'))
 """All bytes but brackets and quotes."""
 _PAIRING_PASSES = 8
+_UTF8_PIECE = 16 * 1024
 _WHITESPACE = b" \t\r\n"
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -144,7 +145,7 @@ def repair_json(body: bytes, charset: str | None) -> bytes | None:
     repaired = body
     # JSON is always UTF-8 (RFC 8259 section 8.1), so ``charset`` is ignored if the body is valid UTF-8. This test
     # cannot be made for UTF-16: its zero bytes are valid UTF-8.
-    if codec.startswith("utf-16") or not (codec == "utf-8" or _is_utf8(body)):
+    if codec.startswith("utf-16") or not (codec == "utf-8" or is_utf8(body)):
         repaired = _text(body, codec).encode()
     repaired = repaired.removeprefix(codecs.BOM_UTF8)
     if not repaired.strip(_WHITESPACE):
@@ -163,9 +164,14 @@ def _codec_of_bom(body: bytes) -> str | None:
     return "utf-16" if body.startswith(_UTF16_MARKS) else None
 
 
-def _is_utf8(body: bytes) -> bool:
+def is_utf8(body: bytes) -> bool:
+    """Whether the bytes are UTF-8."""
+    view, size, at = memoryview(body), len(body), 0
     try:
-        body.decode()
+        while at < size:
+            # In pieces, because memory for one long text would be taken from the system anew each time. A piece may end
+            # within a character: the next one begins with that character.
+            at += codecs.utf_8_decode(view[at : at + _UTF8_PIECE], "strict", at + _UTF8_PIECE >= size)[1]
     except UnicodeError:
         return False
     return True
@@ -195,7 +201,7 @@ def decode_text(body: bytes, charset: str | None) -> str:
     if named == "ascii":
         named = "utf-8"  # All of ASCII is UTF-8, and text declared as ASCII is often UTF-8.
     codec = _codec_of_bom(body) or named
-    if codec is None and not _is_utf8(body):
+    if codec is None and not is_utf8(body):
         raise BadBodyError("the body is in an unknown charset")
     return _text(body, codec or "utf-8").removeprefix("\ufeff")
 

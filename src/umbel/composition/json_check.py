@@ -36,7 +36,7 @@ import re
 import msgspec
 
 from ..core.model import Json
-from .decode import MAX_DEPTH, MAX_VALUES, count_separators, decode_strict, is_surely_shallow
+from .decode import MAX_DEPTH, MAX_VALUES, count_separators, decode_strict, is_surely_shallow, is_utf8
 
 CHECK_MIN = 256
 """The bytes up to which a text is not worth the check: decoding it takes less time."""
@@ -66,9 +66,9 @@ def is_json(body: bytes) -> bool:
     """Whether a body is surely a JSON text that ``decode_strict`` accepts. False: only decoding can tell."""
     try:
         _skip(body)
-        if not body.isascii():
-            body.decode()
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+    except (msgspec.MsgspecError, RecursionError):
+        return False
+    if not (body.isascii() or is_utf8(body)):
         return False
     reduced = body.translate(_REDUCE, _DROPPED)
     if _DIGITS in reduced or (_EXPONENT_START in reduced and _EXPONENT.search(reduced)):

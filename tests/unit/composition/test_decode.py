@@ -24,6 +24,7 @@ from umbel.composition.decode import (
     decode_text,
     deeper_than,
     is_surely_shallow,
+    is_utf8,
 )
 from umbel.core.http.charsets import CODECS, codec_of
 from umbel.core.model import Json
@@ -326,3 +327,14 @@ def test_brackets_in_strings_hide_no_depth(closers: str) -> None:
     assert len(decode_json(json.dumps(value).encode())) == 2
     with pytest.raises(BadBodyError, match="200 deep"):
         decode_json(json.dumps([value]).encode())
+
+
+@pytest.mark.parametrize("character", ["é", "€", "😀"])
+@pytest.mark.parametrize("before", [16 * 1024 - 4, 16 * 1024 - 3, 16 * 1024 - 2, 16 * 1024 - 1, 16 * 1024])
+def test_utf8_is_recognised_also_where_a_piece_ends_within_a_character(character: str, before: int) -> None:
+    encoded = character.encode()
+    assert is_utf8(b"a" * before + encoded)
+    assert is_utf8(b"a" * before + encoded + b"a" * 16 * 1024)
+    assert not is_utf8(b"a" * before + encoded[:-1])
+    assert not is_utf8(b"a" * before + encoded[:-1] + b"a" * 16 * 1024)
+    assert not is_utf8(b"a" * before + encoded[1:])
