@@ -5,8 +5,8 @@
     make bench ARGS='--only node --only umbel --json /tmp/figures.json'
 
 All gateways run on one core, idle except for the one that is measured; upstream and load share another core. Five
-interleaved rounds in a rotating order, so that a change of the machine's speed affects all alike. Only processes that
-this program started are ended.
+interleaved rounds in a rotating order, so that a change of the machine's speed affects all alike; a second of the same
+load before each sample. Only processes that this program started are ended.
 """
 
 from __future__ import annotations
@@ -203,6 +203,7 @@ def measure(
     """Start the gateways, measure all rounds, end them, and count their log lines.
 
     Args:
+        warm_up: the seconds of the same load before each sample.
         body: what the upstream answers.
         counts: the numbers of calls of a request, of ``COUNTS``.
     """
@@ -215,8 +216,8 @@ def measure(
                 order = contestants[turn % len(contestants) :] + contestants[: turn % len(contestants)]
                 for count in counts:
                     for one in order:
-                        if turn == 0:
-                            one.ask(count, warm_up, service)
+                        # What the gateway has let go since its last turn, connections above all, is no steady load's.
+                        one.ask(count, warm_up, service)
                         sample = one.ask(count, seconds, service)
                         results.samples.setdefault((one.gateway.name, count), []).append(sample)
                         say(f"round {turn + 1} of {rounds}, n = {count}: {one.gateway.name}: {sample.text()}")

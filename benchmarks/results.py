@@ -248,7 +248,7 @@ that these are still there when their turn comes again. Umbel has no settings bu
 all of it on that is on by default: an access record with a member per call, `Server-Timing`, and to the upstream
 `traceparent`, `X-Request-Id`, `Via`, `X-Forwarded-*` and the time that is left. By default it also has at most 100
 calls in flight to an upstream, so at n = 10 and 50 the others wait in its queue; and it closes idle connections after
-4 s, so it connects anew at the beginning of each turn.
+4 s, so it connects anew in the second of the same load that each gateway has before each sample.
 
 Before the rounds each gateway's answers are checked; after them its lines are counted: as many as answers, and up to
 {CLIENTS} more for each of its runs, which were under way when the load went. KrakenD answers 200 with what it has when
