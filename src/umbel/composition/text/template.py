@@ -92,10 +92,10 @@ class TargetTemplate:
         Raises:
             BadValueError: a value cannot be encoded as a segment or a query value.
         """
-        path = "".join(
-            part if isinstance(part, str) else encoded_segment(part, part.value(context, bound)) for part in self.path
-        )
-        return path, self.expand_query(context, bound)
+        path = ""
+        for part in self.path:
+            path += part if isinstance(part, str) else encoded_segment(part, part.value(context, bound))
+        return path, self.expand_query(context, bound) if self.query else []
 
     def expand_query(self, context: Mapping[str, Json], bound: Bound) -> list[str]:
         """The encoded parts of the query; as ``expand``."""
@@ -205,6 +205,8 @@ def query_pairs(name: str, value: Json, *, client_parameter: str, join: bool = F
 
 
 _NEVER_A_SEGMENT = frozenset({"", ".", ".."})
+# Unreserved characters, which nothing encodes (RFC 3986 section 2.3); not a dot first, so that it is no dot segment.
+_PLAIN_SEGMENT = re.compile(rf"[A-Za-z0-9_~-][A-Za-z0-9._~-]{{0,{MAX_VALUE - 1}}}")
 
 
 def encoded_segment(variable: Variable, value: Json) -> str:
@@ -213,6 +215,8 @@ def encoded_segment(variable: Variable, value: Json) -> str:
     Raises:
         BadValueError: the value is null, cannot be encoded, or has an empty segment or a dot segment.
     """
+    if type(value) is str and _PLAIN_SEGMENT.fullmatch(value) is not None:
+        return value
     if value is None:
         raise BadValueError(variable.name, "has no value", client_parameter=variable.client_parameter)
     text = percent_encoded(value, variable.name, client_parameter=variable.client_parameter)
