@@ -33,6 +33,11 @@ old socket would reach the handler of the new one. Therefore ``close`` does two 
 ``after_batch`` defers any function in the same way. What it begins then begins at one time and once per batch: requests
 that are sent so, one right after the other, wake the peer once.
 
+*Turns.* The tasks that a batch has woken run in the same turn of trio's loop. ``at_turn_end`` defers a function until
+they have run, and trio is about to wait for events (``_TurnEnd``). A peer that sleeps is woken by each send, and a
+wake-up costs more than the rest of the send; sends one right after the other wake it once. ``LATE_SECONDS`` bounds how
+long the first of them waits in a long turn.
+
 The checkpoint in the middle of a batch changes nothing: a socket that another task closes there counts as closed within
 the batch. The registration is always removed before the descriptor is closed. The kernel removes a registration by
 itself only when the last copy of the descriptor is closed, and a forked process may hold a copy.
@@ -61,6 +66,9 @@ EVENTS_MAX = 64
 """Maximum number of events in one batch."""
 TURN_SECONDS = 0.005
 """Seconds after which a batch passes through a checkpoint, so that other tasks run."""
+LATE_SECONDS = 0.003
+"""Seconds after which functions that were given to ``at_turn_end`` are called although the turn goes on: a turn takes
+longer only in a process that has more to do than it can."""
 HANDLERS_PER_LOOK = 4
 """Number of handler calls after which the reader compares the clock with ``TURN_SECONDS``."""
 
@@ -118,6 +126,12 @@ class Reader(Protocol):
     def after_batch(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` once: at the end of the batch, or at once outside of a batch. It must not raise."""
 
+    def at_turn_end(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` once: at the end of the turn of trio's loop, or at once if the reader does not see it.
+
+        It must neither raise nor reschedule a task: trio may have decided already how long it waits for events.
+        """
+
     async def run(self) -> None:
         """Call handlers until cancelled."""
 
@@ -139,6 +153,10 @@ class EpollReader:
         """Sockets without registration, to be closed at the end of the batch."""
         self._to_call: list[Callable[[], object]] = []
         """Functions to be called at the end of the batch."""
+        self._sees_turns = False
+        self._due: list[Callable[[], object]] = []
+        """Functions to be called at the end of the turn."""
+        self._due_since = 0.0
 
     def __len__(self) -> int:
         """Number of registered sockets."""
@@ -148,7 +166,10 @@ class EpollReader:
     async def run(self) -> None:
         """Call handlers until cancelled, then close the epoll. Can run once."""
         fileno, poll, handlers = self._epoll.fileno(), self._epoll.poll, self._handlers
+        turn_end = _TurnEnd(self)
         try:
+            trio.lowlevel.add_instrument(turn_end)
+            self._sees_turns = True
             while True:
                 await trio.lowlevel.wait_readable(fileno)
                 self._in_batch = True
@@ -178,6 +199,10 @@ class EpollReader:
                     if self._to_close or self._to_call:
                         self._end_batch()
         finally:
+            self._sees_turns = False
+            with suppress(KeyError):  # trio removes an instrument that has raised.
+                trio.lowlevel.remove_instrument(turn_end)
+            self.call_due()
             self.discard()
 
     def discard(self) -> None:
@@ -232,6 +257,35 @@ class EpollReader:
             self._to_call.append(callback)
         else:
             callback()
+
+    def at_turn_end(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` at the end of the turn; see ``Reader``. Before and after ``run`` it is called at once."""
+        if not self._sees_turns:
+            callback()
+            return
+        due, now = self._due, perf_counter()
+        if not due:
+            self._due_since = now
+        due.append(callback)
+        if now - self._due_since > LATE_SECONDS:
+            self.call_due()
+
+    def call_due(self) -> None:
+        """Call the functions that wait for the end of the turn."""
+        callbacks, self._due = self._due, []
+        for callback in callbacks:
+            callback()
+
+
+class _TurnEnd(trio.abc.Instrument):
+    """Calls the functions that wait for the end of the turn, directly before trio waits for events."""
+
+    def __init__(self, reader: EpollReader) -> None:
+        self._reader = reader
+
+    def before_io_wait(self, timeout: float) -> None:
+        """Called by trio in each turn of its loop, when every task that was scheduled has run."""
+        self._reader.call_due()
 
 
 class _Watch:
@@ -330,6 +384,10 @@ class WaitReader:
 
     def after_batch(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` at once: each report of this reader is a batch of its own; see ``Reader``."""
+        callback()
+
+    def at_turn_end(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` at once: this reader does not see the end of a turn; see ``Reader``."""
         callback()
 
 

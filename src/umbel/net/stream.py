@@ -148,6 +148,7 @@ class PlainStream:
         "_receiver",
         "_sender",
         "_socket",
+        "_soon",
         "ended_at",
         "on_end",
         "send_error",
@@ -163,6 +164,8 @@ class PlainStream:
         self._sender: trio.lowlevel.Task | None = None
         self.unsent: bytes | memoryview = b""
         """Bytes that were given to ``send_now`` and that the socket has not taken yet."""
+        self._soon: tuple[bytes, Callable[[], object]] | None = None
+        """Bytes that ``send_soon`` will send, and what it calls if the socket does not take all of them."""
         self.send_error: trio.BrokenResourceError | trio.ClosedResourceError | None = None
         """Why ``unsent`` could not be sent; None: no error."""
         self._readable = False
@@ -417,11 +420,56 @@ class PlainStream:
         """
         if self._closed:
             raise trio.ClosedResourceError
+        if self._soon is not None and not self._send_soon():
+            # Behind the bytes of ``send_soon`` that the socket has not taken.
+            self.unsent = b"".join((self.unsent, data))
+            return False
         try:
             sent = self._socket.send(data)
         except OSError:
             return self._hand_over(data)
         return sent == len(data) or self._hand_over(memoryview(data)[sent:])
+
+    def send_soon(self, data: bytes, on_rest: Callable[[], object]) -> bool:
+        """Send ``data`` at the end of the turn (``Reader.at_turn_end``), or before the next send or the close.
+
+        For a message after which nothing is sent until the peer sends something. Nothing may be in ``unsent``. If the
+        socket does not take everything, the rest is kept in ``unsent``, and ``on_rest()`` is called in a later turn: it
+        must have a task wait in ``drained``. A broken connection is not raised; whoever receives finds it.
+
+        Returns:
+            whether that is possible; False: ``data`` must be given to ``send_now``.
+
+        Raises:
+            trio.ClosedResourceError: the stream is closed.
+        """
+        if self._closed:
+            raise trio.ClosedResourceError
+        if self._soon is not None:
+            return False
+        self._soon = data, on_rest
+        self._reader.at_turn_end(self._send_soon)
+        return True
+
+    def _send_soon(self) -> bool:
+        """Send the bytes of ``send_soon``, if there are any. Return whether nothing of them is left."""
+        if self._soon is None:
+            return True
+        (data, on_rest), self._soon = self._soon, None
+        try:
+            if self._hand_over(data):
+                return True
+        except trio.BrokenResourceError:
+            return True
+        # Not called here: at the end of a turn, no task may be rescheduled. trio's token also ends its wait for events.
+        trio.lowlevel.current_trio_token().run_sync_soon(on_rest)
+        return False
+
+    def wake_receiver(self) -> None:
+        """Let the task that waits in ``wait_readable`` return, although nothing may have come."""
+        task, self._receiver = self._receiver, None
+        if task is not None:
+            reschedule(task, WOKEN)
 
     def send_part(self, data: bytes | memoryview) -> int:
         """``send_now``, but keep at most ``RECEIVE_MAX`` bytes in ``unsent``.
@@ -534,6 +582,7 @@ class PlainStream:
     def send_eof(self) -> None:
         """Close the sending half of the connection; receiving goes on. Never raises."""
         if not self._closed:
+            self._send_soon()
             with suppress(OSError):  # The peer has gone.
                 self._socket.shutdown(socket.SHUT_WR)
 
@@ -554,6 +603,7 @@ class PlainStream:
         """
         if self._closed:
             return
+        self._send_soon()
         self._closed = True
         self._readable = False
         self._parking = None  # The request holds this stream: a reference cycle.

@@ -343,6 +343,10 @@ class TlsStream(PlainStream):
             return self._flush(records)
         return self._hand_over(records)
 
+    def send_soon(self, data: bytes, on_rest: Callable[[], object]) -> bool:
+        """Return False: what the SSL object writes by itself, such as an alert, must not overtake ``data``."""
+        return False
+
     def send_part(self, data: bytes | memoryview) -> int:
         """Encrypt and send ``data`` in pieces of ``RECORDS_BYTES``, until one stays unsent; see ``PlainStream``."""
         size = len(data)

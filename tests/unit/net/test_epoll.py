@@ -205,3 +205,49 @@ async def test_a_function_deferred_outside_of_a_batch_runs_at_once(make: type[An
         happened: list[str] = []
         reader.after_batch(lambda: happened.append("after"))
         assert happened == ["after"]
+
+
+# The end of a turn.
+
+
+async def test_what_waits_for_the_end_of_a_turn_runs_when_its_tasks_have_run(make: type[AnyReader]) -> None:
+    seen: list[str] = []
+
+    async def work(name: str) -> None:
+        seen.append(f"work {name}")
+        reader.at_turn_end(lambda: seen.append(f"send {name}"))
+
+    async with running_reader(make) as reader:
+        await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            for name in "abc":
+                nursery.start_soon(work, name)
+    if make is EpollReader:
+        assert [each[:4] for each in seen] == ["work"] * 3 + ["send"] * 3
+        assert [each[-1] for each in seen[:3]] == [each[-1] for each in seen[3:]]
+    else:
+        assert [each[:4] for each in seen] == ["work", "send"] * 3
+
+
+async def test_a_long_turn_does_not_put_off_what_waits_for_its_end(
+    make: type[AnyReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("umbel.net.epoll.LATE_SECONDS", -1.0)
+    called: list[int] = []
+    async with running_reader(make) as reader:
+        await trio.testing.wait_all_tasks_blocked()
+        reader.at_turn_end(lambda: called.append(1))
+        assert called == [1]
+
+
+async def test_without_a_running_reader_nothing_waits_for_the_end_of_a_turn(make: type[AnyReader]) -> None:
+    called: list[str] = []
+    reader = make()
+    reader.at_turn_end(lambda: called.append("before"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reader.run)
+        await trio.testing.wait_all_tasks_blocked()
+        reader.at_turn_end(lambda: called.append("within"))
+        nursery.cancel_scope.cancel(reason="the end of the test")
+    reader.at_turn_end(lambda: called.append("after"))
+    assert called == ["before", "within", "after"]

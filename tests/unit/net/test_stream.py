@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import socket
 import struct
 from collections import Counter
@@ -16,7 +17,7 @@ import umbel.net.epoll
 import umbel.net.stream
 from tests.support.scheduler_turns import counting_turns
 from tests.support.socket_streams import READERS, RecordingListener, check_that_closing_wakes, plain_pair
-from umbel.net.epoll import AnyReader
+from umbel.net.epoll import AnyReader, EpollReader
 from umbel.net.stream import PIECES_SECONDS, RECEIVE_MAX, TURN_BYTES_MAX, PlainStream
 
 pytestmark = pytest.mark.parametrize("make", READERS)
@@ -392,3 +393,101 @@ async def test_a_close_after_all_was_sent_does_not_fail_drained(
 
         nursery.start_soon(receive_all_and_close)
         await stream.send_all(data)
+
+
+# Bytes that are sent at the end of the turn.
+
+
+def unexpected() -> None:
+    raise AssertionError("the socket has taken everything")
+
+
+def arrived(peer: trio.SocketStream) -> bytes | None:
+    """The bytes that have come to the peer; None: none, and no end."""
+    with socket.socket(fileno=os.dup(peer.socket.fileno())) as same:
+        try:
+            return same.recv(65536, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+
+
+async def test_bytes_are_sent_at_the_end_of_the_turn(make: type[AnyReader]) -> None:
+    async with plain_pair(make) as (stream, peer):
+        await trio.testing.wait_all_tasks_blocked()
+        assert stream.send_soon(b"ab", unexpected)
+        assert arrived(peer) == (None if make is EpollReader else b"ab")
+        await trio.testing.wait_all_tasks_blocked()
+        assert arrived(peer) == (b"ab" if make is EpollReader else None)
+
+
+async def test_a_send_in_the_same_turn_goes_behind_them(make: type[AnyReader]) -> None:
+    async with plain_pair(make) as (stream, peer):
+        await trio.testing.wait_all_tasks_blocked()
+        assert stream.send_soon(b"ab", unexpected)
+        assert stream.send_now(b"cd")
+        assert arrived(peer) == b"abcd"
+        await trio.testing.wait_all_tasks_blocked()
+        assert arrived(peer) is None
+
+
+@pytest.mark.parametrize("end", ["send_eof", "close", "close_now"])
+async def test_an_end_in_the_same_turn_goes_behind_them(make: type[AnyReader], end: str) -> None:
+    async with plain_pair(make) as (stream, peer):
+        await trio.testing.wait_all_tasks_blocked()
+        assert stream.send_soon(b"ab", unexpected)
+        getattr(stream, end)()
+        assert (arrived(peer), arrived(peer)) == (b"ab", b"")
+
+
+async def test_only_one_message_waits_for_the_end_of_the_turn(make: type[AnyReader]) -> None:
+    async with plain_pair(make) as (stream, peer):
+        await trio.testing.wait_all_tasks_blocked()
+        assert stream.send_soon(b"ab", unexpected)
+        assert stream.send_soon(b"cd", unexpected) is (make is not EpollReader)
+        await trio.testing.wait_all_tasks_blocked()
+        assert arrived(peer) == (b"ab" if make is EpollReader else b"abcd")
+
+
+@pytest.mark.parametrize("more", [b"", b"and more"])
+async def test_a_rest_that_the_socket_does_not_take_is_kept_and_reported(make: type[AnyReader], more: bytes) -> None:
+    async with plain_pair(make) as (stream, peer):
+        await trio.testing.wait_all_tasks_blocked()
+        data, reported = b"x" * 2_000_000, trio.Event()
+        assert stream.send_soon(data, reported.set)
+        if stream.unsent:
+            more = b""  # Sent at once: ``send_now`` must wait until the rest is sent.
+        elif more:
+            assert not stream.send_now(more)
+        assert not reported.is_set()
+        await reported.wait()
+        assert stream.unsent
+        got = bytearray()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.drained)
+            while len(got) < len(data + more):
+                got += await peer.receive_some()
+        assert got == data + more
+
+
+async def test_a_broken_connection_is_found_by_the_receiver(make: type[AnyReader]) -> None:
+    async with plain_pair(make) as (stream, peer):
+        await trio.testing.wait_all_tasks_blocked()
+        await peer.aclose()
+        assert stream.send_soon(b"ab", unexpected)
+        assert await stream.receive_some() == b""
+        stream.close_now()
+        with pytest.raises(trio.ClosedResourceError):
+            stream.send_soon(b"ab", unexpected)
+
+
+async def test_a_waiting_receiver_can_be_woken_without_bytes(make: type[AnyReader]) -> None:
+    async with plain_pair(make) as (stream, _):
+
+        async def wait() -> None:
+            await stream.wait_readable()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            stream.wake_receiver()
+        assert stream.receive_now() is None

@@ -31,8 +31,7 @@ Both hold only while ``keeps_alive`` is true. The way to the end leads through L
 **Invariants.** Each admitted request is counted out once (``server.request_ended`` or ``RequestPlace.end``): by
 ``_serve`` in a ``finally``, unless ``displace`` has done so already. The same ``finally`` writes at most one access
 record. (If the application files a second one, ``file_record`` writes the first at once.) The bytes of two responses
-never mix: bytes that the socket does not take wait in ``stream.unsent`` and then ``_unsent``, and each later write goes
-behind them.
+never mix (``response_writer.py``).
 
 **Time.** ``_idle.until`` is the deadline for what the client owes: the first head, the rest of a head, the next
 request. It is infinite while a request is served. At the deadline the timer sets ``until`` to minus infinity and wakes
@@ -74,7 +73,7 @@ import trio
 from ...core.inbound import AnyHead, RequestHead
 from ...net.exception_groups import split_application_crash
 from ..idle_timer import IdleTimer
-from ..limits.client_clocks import PIECE, WriteClock
+from ..limits.client_clocks import PIECE
 from ..response.access_record import LAST_RESPONSE_S, cut_response, error_response_for
 from ..response.error_response import REFUSED_MAX, ErrorResponse, ServerResponse, new_request_id
 from ..response.response_head import STATUS_LINES, ApplicationError
@@ -82,6 +81,7 @@ from .cycle import RequestResponseCycle
 from .head_errors import HeadError, fields_of_refused, method_path_version
 from .request_body import too_large
 from .request_head import END, PREFACE, Head
+from .response_writer import ResponseWriter
 
 if TYPE_CHECKING:
     from ...net.stream import PlainStream
@@ -124,35 +124,22 @@ def serve_http1(server: ServerState, stream: PlainStream, peer: Peer) -> Corouti
     return Http1Connection(server, stream, peer).serve()
 
 
-class Http1Connection:
+class Http1Connection(ResponseWriter):
     """One HTTP/1.1 connection. Each of its requests is a ``RequestResponseCycle``."""
 
     def __init__(self, server: ServerState, stream: PlainStream, peer: Peer) -> None:
-        self.server = server
-        self.stream = stream
+        super().__init__(server, stream)
         self.peer = peer
         self._heads = server.heads_for(peer)
         self.scheme = "https" if peer.secure else "http"
-        self.buffer = b""
-        """Bytes that were read and not used yet."""
         self.half_closed = False
         """Whether the client has ended its sending and still waits for responses."""
-        self.lingers = False
-        """Whether the client may still be sending when the connection ends."""
         self.head_began = 0.0
         """When the first byte of an incomplete head came (trio's clock); 0 if there is none."""
         self._empty_lines = 0
         """Empty lines before that head."""
         self._looked_at = 0
         """Bytes of that head that ``check_part`` has seen: no byte is checked twice, however small the parts are."""
-        self._clock: WriteClock | None = None
-        """Made, like ``_sending``, for the first write that must wait."""
-        self._sending: trio.Lock | None = None
-        """Held by the task that waits for the socket: several tasks of an application may send."""
-        self._sent_now = 0
-        """Bytes that the socket took without a wait and that ``_clock`` has not counted yet."""
-        self._unsent: list[memoryview] = []
-        """Bytes that the stream gets after those that it keeps itself (``stream.unsent``)."""
         self._cycle: RequestResponseCycle | None = None
         """The request in flight."""
         self._apart = trio.CancelScope()
@@ -191,6 +178,11 @@ class Http1Connection:
         stream, reader = self.stream, self.server.reader
         while self._idle.until != -math.inf:
             looked_at = reader.now
+            if self.rest_is_due:
+                # The client is not idle while it has not taken a response; ``send_rest`` has its own limit.
+                self._idle.until = math.inf
+                await self.send_rest()
+                self._be_idle()
             try:
                 await stream.wait_readable()
                 data = stream.receive_now(_HEAD_MAX_READ)
@@ -516,78 +508,6 @@ class Http1Connection:
         if not self.buffer and (self._cycle is None or self._cycle.body_complete):
             self.buffer = self.receive_now() or b""
         return not self.buffer
-
-    # Writing.
-
-    def send_now(self, data: bytes) -> bool:
-        """Send what the socket takes without a wait, and keep the rest for ``send_rest``. Return whether it took all.
-
-        Raises:
-            trio.BrokenResourceError, trio.ClosedResourceError: the client has gone.
-        """
-        stream, size = self.stream, len(data)
-        # Bytes of an earlier write still wait, for instance after a cancel. These must not overtake them.
-        if self._unsent or stream.unsent:
-            self._unsent.append(memoryview(data))
-            return False
-        if size <= PIECE:
-            if stream.send_now(data):
-                self._sent_now += size
-                return True
-            return False
-        # At most one piece waits inside of the stream: the write clock allows a time for each piece.
-        given = stream.send_part(data)
-        waiting = len(stream.unsent)
-        self._sent_now += max(0, given - waiting)  # Negative: of TLS more may wait than a small rest of ``data``.
-        if given < size:
-            self._unsent.append(memoryview(data)[given:])
-        return not waiting
-
-    async def send_rest(self) -> None:
-        """Wait until the socket has taken every kept byte. ``WriteClock`` bounds the waits.
-
-        Cancelled, the bytes stay kept, and every later write goes behind them.
-
-        Raises:
-            trio.TooSlowError: the client accepted less than 64 KiB within ``write_timeout``, or a drain is over.
-            trio.BrokenResourceError, trio.ClosedResourceError: the client has gone.
-        """
-        if self._sending is None:
-            self._sending = trio.Lock()
-            self._clock = WriteClock(self.server)
-        assert self._clock is not None
-        async with self._sending:
-            try:
-                await self._send_rest(self._clock)
-            except trio.TooSlowError:
-                self.lingers = False  # A client that does not read would not read the last response either.
-                raise
-
-    async def _send_rest(self, clock: WriteClock) -> None:
-        stream, unsent = self.stream, self._unsent
-        clock.took(self._sent_now)
-        self._sent_now = 0
-        while stream.unsent or unsent:
-            size = len(stream.unsent)
-            if size:
-                with trio.CancelScope(deadline=clock.begin()) as scope:
-                    try:
-                        await stream.drained()
-                    finally:
-                        await clock.end_write()
-                if scope.cancelled_caught:
-                    # epoll reports a socket writable only when a large part of its buffer is free. A slow client may
-                    # have made room without such a report, so one more send decides.
-                    stream.send_more()
-                    if len(stream.unsent) == size:
-                        raise trio.TooSlowError
-                clock.took(size - len(stream.unsent))
-                continue
-            piece, rest = unsent[0][: clock.room], unsent[0][clock.room :]
-            # Taken off before the send: on a cancel the piece is in the stream, and must not be sent again from here.
-            unsent[:1] = [rest] if rest else []
-            if stream.send_now(piece):
-                clock.took(len(piece))
 
     # Refusing.
 

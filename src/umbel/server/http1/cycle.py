@@ -443,16 +443,16 @@ class RequestResponseCycle(CountedRequest, RecordedRequest, UnsentContent):
 
     def _give_whole(self, body: bytes) -> bool:
         """Send the noted head and the whole content. Return whether the socket took all."""
-        size, rest = len(body), b""
-        data = self._head_for(size, False)
+        data, rest = self._head_for(len(body), False), b""
         if not self._bodiless:
-            if size <= _JOINED_MAX:
+            if len(body) <= _JOINED_MAX:
                 data += body
             else:
                 rest = body
         self._at = _DONE  # Before the send: after an exception the application must not respond again.
         try:
-            sent = self._connection.send_now(data)
+            last = self.keep_alive and self.body is None and not rest
+            sent = self._connection.send_last(data) if last else self._connection.send_now(data)
             if rest:
                 sent = self._connection.send_now(rest)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:

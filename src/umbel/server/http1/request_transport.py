@@ -46,6 +46,10 @@ class RequestTransport(Protocol):
         """Send what the socket takes, and keep the rest for ``send_rest``. Return whether it took all."""
         ...
 
+    def send_last(self, data: bytes) -> bool:
+        """As ``send_now``, for the end of a response after which the connection waits for the next request."""
+        ...
+
     async def send_rest(self) -> None:
         """Wait, with a timeout, until the socket has taken all kept bytes. Cancelled, they stay kept, in order."""
         ...
