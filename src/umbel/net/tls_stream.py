@@ -339,13 +339,24 @@ class TlsStream(PlainStream):
                 records = self._outgoing.read()
         except ssl.SSLError as error:
             raise trio.BrokenResourceError("the TLS connection is broken") from error
-        if self.unsent or not records:
+        if self.unsent or not records or self._soon is not None:
             return self._flush(records)
         return self._hand_over(records)
 
     def send_soon(self, data: bytes, on_rest: Callable[[], object]) -> bool:
-        """Return False: what the SSL object writes by itself, such as an alert, must not overtake ``data``."""
-        return False
+        """Encrypt ``data`` now, and send the records at the end of the turn; see ``PlainStream``.
+
+        Not for more than ``RECORD_BYTES``. All records that are made later are sent behind these, even an alert.
+        """
+        if self._closed:
+            raise trio.ClosedResourceError
+        if self._soon is not None or self.send_error is not None or not 0 < len(data) <= RECORD_BYTES:
+            return False
+        try:
+            self._ssl.write(data)
+        except ssl.SSLError as error:
+            raise trio.BrokenResourceError("the TLS connection is broken") from error
+        return PlainStream.send_soon(self, self._outgoing.read(), on_rest)
 
     def send_part(self, data: bytes | memoryview) -> int:
         """Encrypt and send ``data`` in pieces of ``RECORDS_BYTES``, until one stays unsent; see ``PlainStream``."""
@@ -389,6 +400,8 @@ class TlsStream(PlainStream):
         Raises:
             trio.BrokenResourceError: the connection is broken, or ``unsent`` exceeds ``UNSENT_MAX``.
         """
+        if self._soon is not None:
+            self._send_soon()
         if self.unsent:
             if len(self.unsent) + len(records) > UNSENT_MAX:
                 self.send_error = trio.BrokenResourceError("the peer makes TLS reply, and does not read the replies")
@@ -409,6 +422,7 @@ class TlsStream(PlainStream):
 
     def send_eof(self) -> None:
         """Send ``close_notify`` unless bytes are still unsent; receiving goes on. Never raises."""
+        self._send_soon()
         if self._closed or not self._close_notify_due or self.unsent or self.send_error is not None:
             return
         self._close_notify_due = False

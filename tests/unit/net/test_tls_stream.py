@@ -347,3 +347,61 @@ async def test_a_gone_peer_breaks_sending_but_its_bytes_can_be_received(
 async def test_closing_wakes_the_receiving_and_the_sending_task(make: type[AnyReader], contexts: Contexts) -> None:
     async with tls_pair(make, *contexts) as (stream, _):
         await check_that_closing_wakes(stream)
+
+
+# Bytes that are sent at the end of the turn.
+
+
+def unexpected() -> None:
+    raise AssertionError("the socket has taken everything")
+
+
+@pytest.mark.parametrize("then", ["nothing", "send_now", "send_eof", "close"])
+async def test_data_for_the_end_of_the_turn_comes_first(make: type[AnyReader], contexts: Contexts, then: str) -> None:
+    async with tls_pair(make, *contexts) as (stream, peer):
+        await trio.testing.wait_all_tasks_blocked()
+        assert stream.send_soon(b"ab", unexpected)
+        if then == "send_now":
+            assert stream.send_now(b"cd")
+        elif then != "nothing":
+            getattr(stream, then)()
+        assert await peer.receive() == b"ab"
+        if then == "send_now":
+            assert await peer.receive() == b"cd"
+        elif then != "nothing":
+            assert await peer.receive() == b""
+
+
+async def test_more_than_a_record_is_not_sent_at_the_end_of_the_turn(make: type[AnyReader], contexts: Contexts) -> None:
+    async with tls_pair(make, *contexts) as (stream, _):
+        assert not stream.send_soon(bytes(RECORD_BYTES + 1), unexpected)
+
+
+async def test_records_that_the_socket_does_not_take_at_the_end_of_the_turn_are_kept(
+    make: type[AnyReader], contexts: Contexts
+) -> None:
+    async with tls_pair(make, *contexts) as (stream, peer):
+        sent, reported = 0, trio.Event()
+        while not stream.unsent:
+            await trio.testing.wait_all_tasks_blocked()
+            sent += RECORD_BYTES
+            assert stream.send_soon(bytes(RECORD_BYTES), reported.set)
+            await trio.testing.wait_all_tasks_blocked()
+        assert reported.is_set()
+        received = 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.drained)
+            while received < sent:
+                received += len(await peer.receive())
+
+
+async def test_a_reply_of_tls_goes_behind_data_for_the_end_of_the_turn(
+    make: type[AnyReader], contexts: Contexts
+) -> None:
+    async with tls_pair(make, *contexts) as (stream, peer):
+        await trio.testing.wait_all_tasks_blocked()
+        assert stream.send_soon(b"ab", unexpected)
+        stream._reply()
+        assert stream.send_now(b"cd")
+        assert await peer.receive() == b"ab"
+        assert await peer.receive() == b"cd"
