@@ -25,14 +25,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 from lineup import CLIENTS, COUNTS, GATEWAYS, Absent, Gateway, Spot, nginx_command, nginx_conf, output, tool  # noqa: E402  # siblings, found only now
 from marked import replace_marked  # noqa: E402
-from processes import Tree, free_port, pinned, running  # noqa: E402
+from processes import Tree, ended, free_port, pinned, running  # noqa: E402
 from results import CHINESE, ENGLISH, Lines, Results, Sample, bars, report  # noqa: E402
 from stub import BODY  # noqa: E402
 from wrk import load, load_name  # noqa: E402
@@ -234,11 +233,6 @@ def chosen(gateways: Iterable[Gateway], parts: list[str]) -> list[Gateway]:
     if not found:
         raise SystemExit(f"none is called so; there are: {', '.join(one.name for one in every)}")
     return found
-
-
-def ended(number: int, frame: FrameType | None) -> None:
-    """Raise an exception at a signal, so that all processes are ended."""
-    raise SystemExit(128 + number)
 
 
 def main() -> None:

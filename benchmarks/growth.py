@@ -27,11 +27,11 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 import path_report  # noqa: E402  # siblings, found only now
-from gateways import ended, upstream  # noqa: E402
+from gateways import upstream  # noqa: E402
 from lineup import CLIENTS  # noqa: E402
 from path_processes import Process, cpu, gateway, pin_this, resident  # noqa: E402
 from path_report import progress, spread  # noqa: E402
-from processes import pinned, settled  # noqa: E402
+from processes import ended, pinned, settled  # noqa: E402
 from wrk import load, load_name  # noqa: E402
 
 SIZES: Mapping[str, tuple[int, ...]] = {

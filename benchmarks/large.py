@@ -28,8 +28,9 @@ from umbel.composition.json_check import is_json
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from gateways import GATEWAYS, ended, measure  # noqa: E402  # siblings, found only now
+from gateways import GATEWAYS, measure  # noqa: E402  # siblings, found only now
 from lineup import AIOHTTP, CLIENTS, UMBEL  # noqa: E402
+from processes import ended  # noqa: E402
 from results import Results, figures, peers, ratios, spread  # noqa: E402
 
 CALLS = (10,)

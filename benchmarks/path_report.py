@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 from marked import replace_marked
 from path_processes import pin_this
+from processes import ended
 
 
 class Line(NamedTuple):
@@ -63,6 +65,7 @@ def measure_all(
     parser.add_argument("--only", choices=measures, help="one of the measurements; writes no file")
     given = parser.parse_args()
     pin_this(1)
+    signal.signal(signal.SIGTERM, ended)
     sections = {name: measure(quick=given.quick) for name, measure in measures.items() if given.only in (None, name)}
     machine = f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores"
     head = f"""# {title}

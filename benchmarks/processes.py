@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
 STOP_S = 10.0
 """How long a process may take to end in good order, its log written."""
@@ -23,6 +24,11 @@ IDLE_SHARE = 0.05
 
 CORES = sorted(os.sched_getaffinity(0))
 """Those that this process had when it began; it may pin itself to one of them later."""
+
+
+def ended(number: int, frame: FrameType | None) -> None:
+    """Raise an exception at a signal, so that all processes are ended."""
+    raise SystemExit(128 + number)
 
 
 def pinned(core: int) -> list[str]:
