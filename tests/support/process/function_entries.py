@@ -1,8 +1,11 @@
 """The functions that a request enters in a serving process, Python's and C's, counted with cProfile.
 
 One client sends one request after the other over one connection; the settings are the defaults, and requests are
-recorded. The counts do not depend on the load of the machine, except that it decides how many upstream responses are
-read in one turn of the scheduler.
+recorded. A profile begins when the records of earlier requests are written and ends when its own are, because
+each record costs entries when its batch is written. The upstream responds to the calls of one request together, and the
+server does not run before it has sent all of them: it is on the same core, with the policy SCHED_BATCH, which takes the
+core from nobody when it becomes ready (sched(7)). Otherwise the load of the machine would decide in how many turns of
+the scheduler the responses are read.
 """
 
 from __future__ import annotations
@@ -13,13 +16,21 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import trio
+
 from tests.support.gateway.configs import write
-from tests.support.process.processes import Child, started
+from tests.support.process.processes import started
 from tests.support.server.serving import RawClient, connected
 
-WARM_UP, COUNTED, RUNS = 30, 200, 6
+WARM_UP, COUNTED, RUNS = 30, 200, 3
 
-SERVE = """
+ONE_CORE = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+"""
+
+SERVE = f"""{ONE_CORE}
+os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 import cProfile, runpy, signal
 profiles = []
 def begin(*_):
@@ -33,22 +44,39 @@ signal.signal(signal.SIGRTMIN + 1, end)
 runpy.run_module("umbel", run_name="__main__")
 """
 
-UPSTREAM = """
-import socket, threading
-ANSWER = b'HTTP/1.1 200 OK\\r\\nContent-Type: application/json\\r\\nContent-Length: 18\\r\\n\\r\\n{"v":1,"name":"x"}'
-def serve(conn):
-    data = b""
-    while got := conn.recv(65536):
-        data += got
-        while (end := data.find(b"\\r\\n\\r\\n")) >= 0:
-            data = data[end + 4 :]
-            conn.sendall(ANSWER)
+UPSTREAM = f"""{ONE_CORE}
+import selectors, socket
+ANSWER = b'HTTP/1.1 200 OK\\r\\nContent-Type: application/json\\r\\nContent-Length: 18\\r\\n\\r\\n{{"v":1,"name":"x"}}'
 listener = socket.create_server(("127.0.0.1", 0), backlog=200)
+ready = selectors.DefaultSelector()
+ready.register(listener, selectors.EVENT_READ)
 print("http://127.0.0.1:%d" % listener.getsockname()[1], flush=True)
+received, complete = {{}}, {{b"/1": [], b"/11": []}}
 while True:
-    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+    for key, _ in ready.select():
+        if key.fileobj is listener:
+            ready.register(listener.accept()[0], selectors.EVENT_READ)
+            continue
+        conn, got = key.fileobj, key.fileobj.recv(65536)
+        if not got:
+            ready.unregister(conn)
+            conn.close()
+            continue
+        data = received.pop(conn, b"") + got
+        if not data.endswith(b"\\r\\n\\r\\n"):
+            received[conn] = data
+            continue
+        path = data.split(b" ", 2)[1]
+        complete[path].append(conn)
+        if len(complete[path]) == int(path[1:]):
+            for waiting in complete[path]:
+                waiting.sendall(ANSWER)
+            complete[path].clear()
 """
-"""The upstream, in a process of its own, so that its responses do not wait for the event loop of the test."""
+"""The upstream, in a process of its own, so that its responses do not wait for the event loop of the test.
+
+It responds to the calls of one request together, when all have arrived: ``/11`` is called eleven times.
+"""
 
 
 class Entries(NamedTuple):
@@ -112,16 +140,18 @@ async def count_entries(
         directory: an empty directory.
         tables: further tables of the configuration.
         headers: header fields of each request.
-        runs: how often the requests with eleven calls are profiled.
+        runs: how often each route is profiled; the smallest profile is taken, without the work that the server does
+            from time to time.
 
     Raises:
         AssertionError: the server does not start, or a response has another status than 200.
     """
-    paths = ["/1", "/static", *["/11"] * runs]
+    paths = ["/1", "/11", "/static"] * runs
+    log, records = directory / "logs" / "access.jsonl", 0
     async with started(sys.executable, "-c", UPSTREAM, cwd=directory) as upstream:
         routes = "".join(
             f'[[routes]]\npath = "/{calls}"\n'
-            + "".join(f'calls.c{call} = {{ upstream = "u", path = "/x" }}\n' for call in range(calls))
+            + "".join(f'calls.c{call} = {{ upstream = "u", path = "/{calls}" }}\n' for call in range(calls))
             for calls in (1, 11)
         )
         routes += '[[routes]]\npath = "/static"\nrespond.text = "x"\n'
@@ -131,22 +161,27 @@ async def count_entries(
             for path in paths:
                 # A new connection for each run, because the server closes a connection after a thousand requests.
                 async with connected(port) as client:
-                    await _count(server, client, path, headers)
-    one, static, *elevens = [pstats.Stats(str(directory / f"profile.{number}")) for number, _ in enumerate(paths, 1)]
-    # Upstream responses that arrive in more turns cost more entries, so the smallest of several runs is taken.
-    return Entries(one, min(elevens, key=Entries._total), static)
-
-
-async def _count(server: Child, client: RawClient, path: str, headers: tuple[tuple[str, str], ...]) -> None:
-    await _request(client, path, headers, WARM_UP)
-    # A signal is delivered before the request that is sent after it.
-    server.send(signal.SIGRTMIN)
-    await _request(client, path, headers, COUNTED)
-    server.send(signal.SIGRTMIN + 1)
-    # The response to one more request shows that the profile has been written.
-    await _request(client, path, headers, 1)
+                    await _request(client, path, headers, WARM_UP)
+                    await _written(log, records := records + WARM_UP)
+                    # A signal is delivered before the request that is sent after it.
+                    server.send(signal.SIGRTMIN)
+                    await _request(client, path, headers, COUNTED)
+                    await _written(log, records := records + COUNTED)
+                    server.send(signal.SIGRTMIN + 1)
+                    # The response to one more request shows that the profile has been written.
+                    await _request(client, path, headers, 1)
+                    records += 1
+    profiles = [pstats.Stats(str(directory / f"profile.{number}")) for number, _ in enumerate(paths, 1)]
+    return Entries(*(min(profiles[route::3], key=Entries._total) for route in range(3)))
 
 
 async def _request(client: RawClient, path: str, headers: tuple[tuple[str, str], ...], times: int) -> None:
     for _ in range(times):
         assert (await client.request("GET", path, headers)).status == 200
+
+
+async def _written(log: Path, records: int) -> None:
+    """Wait until the log holds that many records."""
+    file = trio.Path(log)
+    while not await file.exists() or (await file.read_bytes()).count(b"\n") < records:  # noqa: ASYNC110  # a process's
+        await trio.sleep(0.02)
