@@ -273,8 +273,13 @@ class EpollReader:
     def call_due(self) -> None:
         """Call the functions that wait for the end of the turn."""
         callbacks, self._due = self._due, []
-        for callback in callbacks:
-            callback()
+        try:
+            for callback in callbacks:
+                callback()
+        except BaseException:
+            # trio logs what an instrument raises and removes the instrument, so nothing may wait for it any more.
+            self._sees_turns = False
+            raise
 
 
 class _TurnEnd(trio.abc.Instrument):

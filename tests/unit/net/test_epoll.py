@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from contextlib import suppress
 
 import pytest
 import trio
@@ -251,3 +252,22 @@ async def test_without_a_running_reader_nothing_waits_for_the_end_of_a_turn(make
         nursery.cancel_scope.cancel(reason="the end of the test")
     reader.at_turn_end(lambda: called.append("after"))
     assert called == ["before", "within", "after"]
+
+
+async def test_after_an_error_at_the_end_of_a_turn_nothing_waits_for_the_next_one(
+    make: type[AnyReader], caplog: pytest.LogCaptureFixture
+) -> None:
+    called: list[int] = []
+
+    def fail() -> None:
+        raise RuntimeError("against the contract")
+
+    async with running_reader(make) as reader:
+        await trio.testing.wait_all_tasks_blocked()
+        with suppress(RuntimeError):  # Without epoll, the function is called at once.
+            reader.at_turn_end(fail)
+        await trio.testing.wait_all_tasks_blocked()
+        reader.at_turn_end(lambda: called.append(1))
+        assert called == [1]
+    if make is EpollReader:
+        assert "against the contract" in caplog.text
