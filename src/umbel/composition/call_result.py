@@ -19,7 +19,7 @@ from ..core.model import JSON_MAX, OTHER_MAX, FailedItem, Failure, Json, PassedB
 from .answer.status_fields import REDIRECTS, fields_of_status, missing_field
 from .decode import BadBodyError, EmptyBodyError, NotStrictJsonError, decode_repaired, decode_strict, decode_text
 from .decode_large import decode_in_thread, holds_many_values
-from .json_check import CHECK_MIN, checked_or_decoded
+from .json_check import checked_or_decoded, is_worth_a_check
 from .request.call_policies import NO_POLICIES, CallPolicies
 from .request.conditions import passed_for_conditions, validators
 
@@ -305,7 +305,7 @@ def result_of(rules: CallRules, method: str, call: Call | BodylessResponse, deco
                 raise BadBodyError(str(decoded))
             value = decoded[0]
         elif rules.decode == "json":
-            check = rules.unread and len(call.content) > CHECK_MIN
+            check = rules.unread and is_worth_a_check(call.content)
             value = checked_or_decoded(call.content) if check else decode_strict(call.content)
         else:
             value = decode_text(call.content, _charset_of(call))

@@ -25,8 +25,10 @@ deleted. All bytes of ``_KEPT`` that stand side by side in the text do so in the
 between others may add a run or an exponent, but never removes one. An exponent ends before a comma, a closing bracket
 or the end of the text, while most digits with an "e" in strings, as in a UUID, end before a quote.
 
-**Cost.** Each step is one function that runs in C, in time linear in the body. ``make bench-large ARGS='--only check'``
-prints the time of the check beside that of decoding and encoding.
+**Cost.** Each step is one function that runs in C, in time linear in the body. The check takes time for each byte, and
+the most for digits among letters, as in UUIDs and base64; decoding takes time for each value, and the most for the
+members of objects. So only a text with many members is checked (``is_worth_a_check``); others may take longer to check
+than to decode. ``make bench-large ARGS='--only check'`` prints the time of the check beside decoding and encoding.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ from ..core.model import Json
 from .decode import MAX_DEPTH, MAX_VALUES, count_separators, decode_strict, is_surely_shallow, is_utf8
 
 CHECK_MIN = 256
-"""The bytes up to which a text is not worth the check: decoding it takes less time."""
+"""The bytes up to which a text is not worth the check."""
+_SAMPLE = 1024
+_BYTES_PER_MEMBER_MAX = 24
 _LONG = 200
 """The digits in a row that make a number doubtful."""
 _KEPT = b'0123456789eE"[]{},'
@@ -50,6 +54,12 @@ _EXPONENT_START = b"0e000"
 _EXPONENT = re.compile(rb"0e0000*+(?:[,\]}]|\Z)")
 
 _skip = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+def is_worth_a_check(body: bytes) -> bool:
+    """Whether the check takes less time than decoding, by the number of members in the first ``_SAMPLE`` bytes."""
+    size = len(body)
+    return size > CHECK_MIN and body.count(b'":', 0, _SAMPLE) * _BYTES_PER_MEMBER_MAX >= min(size, _SAMPLE)
 
 
 def checked_or_decoded(body: bytes) -> Json:
@@ -64,6 +74,8 @@ def checked_or_decoded(body: bytes) -> Json:
 
 def is_json(body: bytes) -> bool:
     """Whether a body is surely a JSON text that ``decode_strict`` accepts. False: only decoding can tell."""
+    if len(body) > MAX_VALUES and count_separators(body) > MAX_VALUES:
+        return False
     try:
         _skip(body)
     except (msgspec.MsgspecError, RecursionError):
@@ -73,8 +85,4 @@ def is_json(body: bytes) -> bool:
     reduced = body.translate(_REDUCE, _DROPPED)
     if _DIGITS in reduced or (_EXPONENT_START in reduced and _EXPONENT.search(reduced)):
         return False
-    if len(body) <= MAX_DEPTH:
-        return True
-    if not is_surely_shallow(body if b"\\" in body else reduced, MAX_DEPTH):
-        return False
-    return len(body) <= MAX_VALUES or count_separators(body) <= MAX_VALUES
+    return len(body) <= MAX_DEPTH or is_surely_shallow(body if b"\\" in body else reduced, MAX_DEPTH)

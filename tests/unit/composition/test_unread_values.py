@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import httpx
 import msgspec
 import pytest
@@ -72,7 +74,12 @@ async def answered(body: bytes, text: str = "") -> tuple[bytes, object]:
     return msgspec.json.encode(result.answer), result.kind
 
 
-BODY = b" " * CHECK_MIN + b'{"n": 1.50e1,\r\n "n": 2, "t": "\\u00e4"}'
+def with_members(value: bytes) -> bytes:
+    """An object with enough members to be worth a check, and with ``value`` in its last one."""
+    return b"{" + b'"m": 1, ' * 40 + b'"v": ' + value + b"}"
+
+
+BODY = with_members(b'1.50e1,\r\n "n": 2, "t": "\\u00e4"')
 
 
 async def test_a_value_that_nothing_reads_keeps_its_text(autojump_clock: trio.abc.Clock) -> None:
@@ -81,20 +88,26 @@ async def test_a_value_that_nothing_reads_keeps_its_text(autojump_clock: trio.ab
 
 
 async def test_a_short_text_is_decoded_in_any_case(autojump_clock: trio.abc.Clock) -> None:
-    short = b'{"n": 1}' + b" " * (CHECK_MIN - 8)
+    short = b'{"n": 1' + b',"n": 1' * 20
+    short += b" " * (CHECK_MIN - 1 - len(short)) + b"}"
     assert await answered(short) == (b'{"a":{"n":1}}', None)
     assert await answered(short + b" ") == (b'{"a":' + short + b" }", None)
 
 
+@pytest.mark.parametrize("value", [[1.5] * 200, ["0f3a-77e1"] * 200, [{"text": "a b" * 20}] * 20])
+async def test_a_text_of_few_members_is_decoded(value: object, autojump_clock: trio.abc.Clock) -> None:
+    assert await answered(json.dumps(value).encode()) == (b'{"a":' + msgspec.json.encode(value) + b"}", None)
+
+
 async def test_a_value_that_is_read_is_decoded_and_encoded(autojump_clock: trio.abc.Clock) -> None:
     encoded, _ = await answered(BODY, 'answer.shape = "{a: a}"\n')
-    assert encoded == '{"a":{"n":2,"t":"ä"}}'.encode()
+    assert encoded == '{"a":{"m":1,"v":15.0,"n":2,"t":"ä"}}'.encode()
 
 
 @pytest.mark.parametrize("body", [b"{", b'"\xff\xff"', b"[1e999]", b"[NaN]", b"[" * 201 + b"]" * 201, b"{} {}"])
 async def test_a_body_that_cannot_be_decoded_fails_an_unread_call(body: bytes, autojump_clock: trio.abc.Clock) -> None:
-    for padding in (b"", b" " * CHECK_MIN):
-        assert (await answered(padding + body))[1] is Kind.BAD_BODY
+    for each in (body, with_members(body)):
+        assert (await answered(each))[1] is Kind.BAD_BODY
 
 
 async def test_a_body_that_must_be_repaired_is_repaired(autojump_clock: trio.abc.Clock) -> None:
