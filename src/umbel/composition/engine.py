@@ -445,7 +445,7 @@ class Engine:
                 name, "value", value, None, started_at, now, attempts, failed, headers, status, upstream, needs
             )
             # Recorders want few successes; this cheap test excludes most of the others.
-            is_notable = failed or started_at is None or attempts[1:] or now - started_at >= self._slow_call
+            is_notable = failed or started_at is None or len(attempts) > 1 or now - started_at >= self._slow_call
         else:
             failure = result if isinstance(result, Failure) else None
             state: Literal["failed", "skipped"] = "skipped" if failure is None else "failed"

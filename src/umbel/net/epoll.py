@@ -35,8 +35,8 @@ that are sent so, one right after the other, wake the peer once.
 
 *Turns.* The tasks that a batch has woken run in the same turn of trio's loop. ``at_turn_end`` defers a function until
 they have run, and trio is about to wait for events (``_TurnEnd``). A peer that sleeps is woken by each send, and a
-wake-up costs more than the rest of the send; sends one right after the other wake it once. ``LATE_SECONDS`` bounds how
-long the first of them waits in a long turn.
+wake-up costs more than the rest of the send; sends one right after the other wake it once. If functions have waited for
+``LATE_SECONDS`` when one more is given, all are called at once. A task that holds the loop holds them back, too.
 
 The checkpoint in the middle of a batch changes nothing: a socket that another task closes there counts as closed within
 the batch. The registration is always removed before the descriptor is closed. The kernel removes a registration by
@@ -67,8 +67,8 @@ EVENTS_MAX = 64
 TURN_SECONDS = 0.005
 """Seconds after which a batch passes through a checkpoint, so that other tasks run."""
 LATE_SECONDS = 0.003
-"""Seconds after which functions that were given to ``at_turn_end`` are called although the turn goes on: a turn takes
-longer only in a process that has more to do than it can."""
+"""Seconds after which functions that were given to ``at_turn_end`` are called when one more is given, although the turn
+goes on: a turn takes longer only in a process that has more to do than it can."""
 HANDLERS_PER_LOOK = 4
 """Number of handler calls after which the reader compares the clock with ``TURN_SECONDS``."""
 
@@ -273,12 +273,15 @@ class EpollReader:
     def call_due(self) -> None:
         """Call the functions that wait for the end of the turn."""
         callbacks, self._due = self._due, []
+        each = iter(callbacks)
         try:
-            for callback in callbacks:
+            for callback in each:
                 callback()
         except BaseException:
             # trio logs what an instrument raises and removes the instrument, so nothing may wait for it any more.
             self._sees_turns = False
+            self._due = [*each]
+            self.call_due()
             raise
 
 
