@@ -211,12 +211,14 @@ def median(samples: list[Sample], field: str) -> float:
     return statistics.median(getattr(sample, field) for sample in samples)
 
 
-def times(ours: list[Sample], theirs: list[Sample], field: str) -> str:
-    """Return the ratio by rounds, above 1 if better: the median and the spread."""
-    ratios = []
-    for one, other in zip(ours, theirs, strict=True):
-        mine, its = getattr(one, field), getattr(other, field)
-        ratios.append(mine / its if field == "rate" else its / mine)
+def ratios_of(ours: list[Sample], theirs: list[Sample], field: str) -> list[float]:
+    """Return the ratio of each round, above 1 if better."""
+    pairs = [(getattr(one, field), getattr(other, field)) for one, other in zip(ours, theirs, strict=True)]
+    return [mine / its if field == "rate" else its / mine for mine, its in pairs]
+
+
+def times(ratios: list[float]) -> str:
+    """Return the median of the ratios and their spread."""
     spread = f" ({two_digits(min(ratios))}-{two_digits(max(ratios))})" if len(ratios) > 1 else ""
     return two_digits(statistics.median(ratios)) + spread
 
@@ -241,9 +243,9 @@ def table(samples: Samples, levels: tuple[int, ...]) -> str:
                 f"{median(mine, 'p50') * 1e3:.2f}",
                 f"{median(mine, 'p99') * 1e3:.2f}",
                 f"{median(mine, 'cpu') * 1e6:.1f}",
-                times(mine, samples[PEER, level], "rate"),
-                times(mine, samples[PEER, level], "cpu"),
-                times(mine, samples[STOCK, level], "cpu"),
+                times(ratios_of(mine, samples[PEER, level], "rate")),
+                times(ratios_of(mine, samples[PEER, level], "cpu")),
+                times(ratios_of(mine, samples[STOCK, level], "cpu")),
             )
             rows.append(f"| {' | '.join(cells)} |\n")
     return HEADER + "".join(rows)
@@ -267,25 +269,35 @@ def bars(samples: Samples, idle: dict[str, float]) -> str:
     """Return the bars with the results."""
     ours, peer = samples[OURS, 32], samples[PEER, 32]
     composed, fastapi, secure = samples[COMPOSED, 32], samples[FASTAPI, 32], samples[PEER_TLS, WRK]
-    rows = []
+    rows: list[tuple[str, str, str, str]] = []
     for what, mine, theirs, bar in (
-        ("x uvicorn/httptools/uvloop, 32 connections", ours, peer, "≥ 1.2"),
-        ("x FastAPI/uvicorn, a function that calls nobody, 32 connections", composed, fastapi, "≥ 1.2"),
-        ("a respond route x uvicorn/httptools/uvloop, 32 connections", samples[RESPOND, 32], peer, "≥ 2"),
-        ("a respond route x uvicorn/h11/asyncio, 32 connections", samples[RESPOND, 32], samples[H11, 32], ""),
-        ("HTTPS, x uvicorn/httptools/uvloop, HTTPS", samples[OURS_TLS, WRK], secure, "≥ 1.3"),
-        ("a respond route, HTTPS, x uvicorn/httptools/uvloop, HTTPS", samples[RESPOND_TLS, WRK], secure, ""),
-        ("by the same load without TLS, x uvicorn/httptools/uvloop", samples[OURS, WRK], samples[PEER, WRK], ""),
-        ("x stock hypercorn, HTTP/2, 8 connections", samples[OURS, HTTP2], samples[STOCK, HTTP2], "≥ 2"),
+        ("x uvicorn/httptools/uvloop, 32 connections", ours, peer, 1.2),
+        ("x FastAPI/uvicorn, a function that calls nobody, 32 connections", composed, fastapi, 1.2),
+        ("a respond route x uvicorn/httptools/uvloop, 32 connections", samples[RESPOND, 32], peer, 2),
+        ("a respond route x uvicorn/h11/asyncio, 32 connections", samples[RESPOND, 32], samples[H11, 32], None),
+        ("HTTPS, x uvicorn/httptools/uvloop, HTTPS", samples[OURS_TLS, WRK], secure, 1.3),
+        ("a respond route, HTTPS, x uvicorn/httptools/uvloop, HTTPS", samples[RESPOND_TLS, WRK], secure, None),
+        ("by the same load without TLS, x uvicorn/httptools/uvloop", samples[OURS, WRK], samples[PEER, WRK], None),
+        ("x stock hypercorn, HTTP/2, 8 connections", samples[OURS, HTTP2], samples[STOCK, HTTP2], 2),
     ):
         for field, unit in (("rate", "requests/s"), ("cpu", "CPU")):
-            rows.append((f"{what}, {unit}", bar, times(mine, theirs, field) if mine else "no load for it"))
+            ratios = ratios_of(mine, theirs, field)
+            # Judged before it is rounded.
+            met = verdict(statistics.median(ratios) >= bar) if ratios and bar else ""
+            reached = times(ratios) if ratios else "no load for it"
+            rows.append((f"{what}, {unit}", "" if bar is None else f"≥ {bar:g}", reached, met))
     rows += [
-        (f"KiB of an idle connection, {name}", "≤ 12" if name == OURS else "", f"{cost / 1024:.1f}")
+        (f"KiB of an idle connection, {name}", "≤ 12", f"{cost / 1024:.1f}", verdict(cost <= 12 * 1024))
+        if name == OURS
+        else (f"KiB of an idle connection, {name}", "", f"{cost / 1024:.1f}", "")
         for name, cost in idle.items()
     ]
-    lines = "".join(f"| {what} | {bar} | {reached} |\n" for what, bar, reached in rows)
-    return "| | bar | reached |\n|---|---:|---:|\n" + lines
+    lines = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return "| | bar | reached | met |\n|---|---:|---:|---|\n" + lines
+
+
+def verdict(met: bool) -> str:
+    return "yes" if met else "**no**"
 
 
 def report(
