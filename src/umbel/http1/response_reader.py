@@ -93,8 +93,9 @@ def whole_of(data: bytes, method: str, limits: Limits) -> Head | None:
     if found < 0 or found > limits.max_head - 4:
         return None
     raw = data[:found]
-    head = known_heads.get(raw)
-    if head is None:
+    if raw in known_heads:
+        head = known_heads[raw]
+    else:
         # Checked before the head is split into lines.
         if data.count(b"\n", 0, found) > limits.max_fields:
             return None

@@ -273,14 +273,13 @@ class EpollReader:
     def call_due(self) -> None:
         """Call the functions that wait for the end of the turn."""
         callbacks, self._due = self._due, []
-        each = iter(callbacks)
         try:
-            for callback in each:
+            for callback in callbacks:
                 callback()
         except BaseException:
             # trio logs what an instrument raises and removes the instrument, so nothing may wait for it any more.
             self._sees_turns = False
-            self._due = [*each]
+            self._due = callbacks[callbacks.index(callback) + 1 :]
             self.call_due()
             raise
 
