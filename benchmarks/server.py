@@ -203,8 +203,8 @@ def measure(levels: tuple[int, ...], rounds: int, seconds: float) -> tuple[Sampl
 # The table
 
 
-def two_digits(value: float) -> str:
-    return f"{float(f'{value:.2g}'):g}"
+def three_digits(value: float) -> str:
+    return f"{float(f'{value:.3g}'):g}"
 
 
 def median(samples: list[Sample], field: str) -> float:
@@ -219,8 +219,8 @@ def ratios_of(ours: list[Sample], theirs: list[Sample], field: str) -> list[floa
 
 def times(ratios: list[float]) -> str:
     """Return the median of the ratios and their spread."""
-    spread = f" ({two_digits(min(ratios))}-{two_digits(max(ratios))})" if len(ratios) > 1 else ""
-    return two_digits(statistics.median(ratios)) + spread
+    spread = f" ({three_digits(min(ratios))}-{three_digits(max(ratios))})" if len(ratios) > 1 else ""
+    return three_digits(statistics.median(ratios)) + spread
 
 
 HEADER = (
